@@ -1,0 +1,3 @@
+//! The command line of neap; to be written.
+
+fn main() {}
