@@ -72,7 +72,9 @@ pub struct Repository(Box<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseReferenceError {
     /// The repository's name is malformed.
-    #[error("repository name {0:?} must be lower-case path parts of a-z, 0-9, '.', '_' and '-' joined by '/'")]
+    #[error(
+        "repository name {0:?} must be lower-case path parts of a-z, 0-9, '.', '_' and '-' joined by '/'"
+    )]
     Repository(String),
     /// The tag is malformed.
     #[error("tag {0:?} must be up to 128 of A-Z, a-z, 0-9, '_', '.' and '-', not starting with '.' or '-'")]
@@ -104,9 +106,11 @@ impl Repository {
 fn is_path_part(part: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = part.as_bytes();
-    let edges = bytes.first().is_some_and(|b| alphanumeric(*b)) && bytes.last().is_some_and(|b| alphanumeric(*b));
+    let edges =
+        bytes.first().is_some_and(|b| alphanumeric(*b)) && bytes.last().is_some_and(|b| alphanumeric(*b));
     let mut separators = bytes.split(|byte| alphanumeric(*byte)).filter(|run| !run.is_empty());
-    edges && separators.all(|run| run == b"." || run == b"_" || run == b"__" || run.iter().all(|b| *b == b'-'))
+    edges
+        && separators.all(|run| run == b"." || run == b"_" || run == b"__" || run.iter().all(|b| *b == b'-'))
 }
 
 impl FromStr for Repository {

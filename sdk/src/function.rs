@@ -73,7 +73,12 @@ impl FunctionSpec {
         range("concurrency", self.concurrency.into(), 1, limits::CONCURRENCY_MAX.into())?;
         range("max_instances", self.max_instances.into(), 1, limits::INSTANCES_MAX.into())?;
         range("min_instances", self.min_instances.into(), 0, self.max_instances.into())?;
-        range("idle_timeout_ms", self.idle_timeout_ms, limits::IDLE_TIMEOUT_MS_MIN, limits::TIMEOUT_MS_MAX * 24)?;
+        range(
+            "idle_timeout_ms",
+            self.idle_timeout_ms,
+            limits::IDLE_TIMEOUT_MS_MIN,
+            limits::TIMEOUT_MS_MAX * 24,
+        )?;
         range("startup_timeout_ms", self.startup_timeout_ms, 1, limits::TIMEOUT_MS_MAX)?;
         range("routes", self.routes.len() as u64, 0, limits::ROUTES_MAX as u64)?;
         range("outbound_hosts", self.outbound_hosts.len() as u64, 0, limits::OUTBOUND_HOSTS_MAX as u64)?;
@@ -152,7 +157,8 @@ impl FromStr for RoutePattern {
             None => (text, "/"),
         };
         let host = host.to_ascii_lowercase();
-        let path_ok = path.len() <= 1_024 && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
+        let path_ok =
+            path.len() <= 1_024 && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
         if (host == "*" || is_host(&host)) && path_ok {
             return Ok(Self { host, path: path.to_owned() });
         }
@@ -180,10 +186,17 @@ impl HostPattern {
     pub fn covers(&self, host: &str, port: u16, default_port: u16) -> bool {
         let host = host.to_ascii_lowercase();
         let host_ok = match self.host.strip_prefix("*.") {
-            Some(parent) => host.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            Some(parent) => {
+                host.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
             None => host == self.host,
         };
         host_ok && port == self.port.unwrap_or(default_port)
+    }
+
+    /// Whether it names one host, and not all names below one.
+    pub fn is_exact(&self) -> bool {
+        !self.host.starts_with("*.")
     }
 }
 

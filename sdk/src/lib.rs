@@ -11,6 +11,7 @@
 //! - [`api`]: the bodies of the admin API.
 //! - `client` (feature `client`): calls the admin API.
 //! - `guest` (feature `guest`): what a Wasm function is written with.
+//! - `build` (feature `build`): builds a function from its source.
 //!
 //! With default features this crate knows no tokio, no hyper and no wasmtime, so that it also builds for
 //! `wasm32-wasip2`. It must not hold decisions, only words.
@@ -18,6 +19,8 @@
 pub mod admission;
 pub mod api;
 pub mod artifact;
+#[cfg(feature = "build")]
+pub mod build;
 pub mod capability;
 #[cfg(feature = "client")]
 pub mod client;
