@@ -15,7 +15,10 @@ fn unsigned_is_stored_but_refused() {
     let done = server.run(&["verify", "default/unsigned", "-o", "json"]);
     assert_eq!(done.code, 6, "{done:?}");
     let verdict: Verdict = serde_json::from_str(&done.stdout).expect("a verdict");
-    assert!(!verdict.admitted && verdict.reasons.iter().any(|reason| reason.code == ErrorCode::Unsigned), "{verdict:?}");
+    assert!(
+        !verdict.admitted && verdict.reasons.iter().any(|reason| reason.code == ErrorCode::Unsigned),
+        "{verdict:?}"
+    );
 
     // The same bytes, signed afterwards, are admitted.
     server.push(hello(), "unsigned", &[]);

@@ -19,7 +19,13 @@ fn without_a_server_the_errors_say_so() {
 
 #[test]
 fn usage_errors_end_with_2() {
-    for args in [&["frob"][..], &["get"], &["get", "Not_A_Name"], &["traffic", "x"], &["logs", "x", "--since", "soon"]] {
+    for args in [
+        &["frob"][..],
+        &["get"],
+        &["get", "Not_A_Name"],
+        &["traffic", "x"],
+        &["logs", "x", "--since", "soon"],
+    ] {
         let done = Done::new(neap().args(args).output().expect("neap"));
         assert_eq!(done.code, 2, "{args:?}: {done:?}");
     }
@@ -33,7 +39,9 @@ fn a_port_in_use_and_a_folder_in_use_are_named() {
     let address = taken.local_addr().expect("address").to_string();
     let folder = tempfile::tempdir().expect("folder");
     let up = |listen: &str, folder: &std::path::Path| {
-        Done::new(neap().args(["up", "--listen", listen]).env("NEAP_DATA_DIR", folder).output().expect("neap"))
+        Done::new(
+            neap().args(["up", "--listen", listen]).env("NEAP_DATA_DIR", folder).output().expect("neap"),
+        )
     };
     let done = up(&address, folder.path());
     done.assert_failed(1, &[&address, "use"]);
@@ -67,7 +75,8 @@ fn a_manifest_is_read_and_its_mistakes_are_pointed_at() {
     let server = Server::start();
     let folder = server.folder.path();
     std::fs::copy(hello(), folder.join("app.wasm")).expect("copy");
-    let manifest = "name = \"listed\"\nartifact = \"app.wasm\"\n[function]\nconcurrency = 7\nenv = { A = \"B\" }\n";
+    let manifest =
+        "name = \"listed\"\nartifact = \"app.wasm\"\n[function]\nconcurrency = 7\nenv = { A = \"B\" }\n";
     std::fs::write(folder.join("neap.toml"), manifest).expect("manifest");
     server.ok(&["push", "--timeout-ms", "1234"]);
     let spec = server.function("listed").revisions[0].spec.clone();
@@ -82,8 +91,12 @@ fn a_manifest_is_read_and_its_mistakes_are_pointed_at() {
 fn logs_follow_what_comes() {
     let server = Server::start();
     server.push(crate::harness::behave(), "talker", &[]);
-    let mut follower =
-        server.command(&["logs", "-f", "talker"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("neap");
+    let mut follower = server
+        .command(&["logs", "-f", "talker"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("neap");
     let mut lines = BufReader::new(follower.stdout.take().expect("stdout")).lines();
     std::thread::sleep(std::time::Duration::from_millis(500));
     server.get("talker", "/log");

@@ -49,7 +49,11 @@ fn ten_kills_under_load_lose_nothing_that_was_acknowledged() {
     assert!(deployed.len() >= 3, "deploys were acknowledged: {deployed:?}");
     for (name, version) in &deployed {
         let view: FunctionView = server.function(name);
-        assert_eq!(view.revisions[0].spec.env.get("VERSION"), Some(version), "{name} lost its last acknowledged deploy");
+        assert_eq!(
+            view.revisions[0].spec.env.get("VERSION"),
+            Some(version),
+            "{name} lost its last acknowledged deploy"
+        );
         assert_eq!(server.get(name, "/").status, 200);
     }
     let answered = answered.into_inner().expect("no client panicked");
@@ -63,8 +67,14 @@ fn ten_kills_under_load_lose_nothing_that_was_acknowledged() {
         *billed.entry(record.request_id.to_string()).or_default() += 1;
     }
     let lost: Vec<&String> = answered.iter().filter(|id| !billed.contains_key(*id)).collect();
-    assert!(lost.is_empty(), "{} of {} answered requests were not billed: {lost:?}", lost.len(), answered.len());
-    let twice: Vec<&String> = answered.iter().filter(|id| billed.get(*id).is_some_and(|count| *count != 1)).collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} answered requests were not billed: {lost:?}",
+        lost.len(),
+        answered.len()
+    );
+    let twice: Vec<&String> =
+        answered.iter().filter(|id| billed.get(*id).is_some_and(|count| *count != 1)).collect();
     assert!(twice.is_empty(), "billed more than once: {twice:?}");
 }
 

@@ -24,7 +24,8 @@ fn unknown_hosts_get_a_problem_document() {
 fn request_ids_and_forwarded_headers_are_the_gateways() {
     let server = Server::start();
     server.push(behave(), "echo", &[]);
-    let with_id = request("GET", "/headers").header("x-request-id", "mine-1").header("x-forwarded-for", "6.6.6.6");
+    let with_id =
+        request("GET", "/headers").header("x-request-id", "mine-1").header("x-forwarded-for", "6.6.6.6");
     let answer = http::send(server.address, &server.host("echo"), with_id, "").expect("an answer");
     assert_eq!(answer.header("x-request-id"), "mine-1");
     let seen = answer.text();
@@ -64,7 +65,9 @@ fn http2_without_tls_works() {
         .arg(format!("http://two.localhost:{}/", server.address.port()))
         .output();
     match output {
-        Ok(output) => assert_eq!(String::from_utf8_lossy(&output.stdout), "hello, world\n 2 200", "{output:?}"),
+        Ok(output) => {
+            assert_eq!(String::from_utf8_lossy(&output.stdout), "hello, world\n 2 200", "{output:?}")
+        }
         Err(error) => eprintln!("SKIPPED: curl cannot be run: {error}"),
     }
 }
@@ -101,7 +104,12 @@ fn plain_host_answers_for_the_server() {
     assert_eq!(plain("/healthz").status, 200);
     assert_eq!(plain("/readyz").status, 200);
     let metrics = plain("/metrics").text();
-    for name in ["neap_requests_total", "neap_request_duration_seconds", "neap_instances", "neap_ledger_records_total"] {
+    for name in [
+        "neap_requests_total",
+        "neap_request_duration_seconds",
+        "neap_instances",
+        "neap_ledger_records_total",
+    ] {
         assert!(metrics.contains(name), "{name} in\n{metrics}");
     }
     assert!(metrics.contains("function=\"counted\""), "{metrics}");

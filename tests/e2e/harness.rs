@@ -108,14 +108,22 @@ impl Server {
     /// Runs a command that must succeed; gives its stdout.
     pub fn ok(&self, args: &[&str]) -> String {
         let done = self.run(args);
-        assert_eq!(done.code, 0, "neap {args:?}\nstdout: {}\nstderr: {}\n{}", done.stdout, done.stderr, self.log());
+        assert_eq!(
+            done.code,
+            0,
+            "neap {args:?}\nstdout: {}\nstderr: {}\n{}",
+            done.stdout,
+            done.stderr,
+            self.log()
+        );
         done.stdout
     }
 
     /// Runs a command with `-o json` that must succeed.
     pub fn json<T: DeserializeOwned>(&self, args: &[&str]) -> T {
         let text = self.ok(&[args, &["-o", "json"]].concat());
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("neap {args:?} printed no such JSON ({error}): {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("neap {args:?} printed no such JSON ({error}): {text}"))
     }
 
     /// How a function is.
@@ -259,7 +267,8 @@ fn built(cell: &'static OnceLock<PathBuf>, package: &str, target: &str) -> &'sta
     cell.get_or_init(|| {
         let package = root().join(package);
         let target_dir = root().join("target/guests");
-        build_guest(&package, target, &target_dir).unwrap_or_else(|error| panic!("{}: {error}", package.display()))
+        build_guest(&package, target, &target_dir)
+            .unwrap_or_else(|error| panic!("{}: {error}", package.display()))
     })
 }
 
@@ -305,4 +314,28 @@ pub fn text_guest(server: &Server, name: &str) -> PathBuf {
 pub fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     u64::try_from(since.as_millis()).expect("64 bits")
+}
+
+/// The container server whose variable `MODE` and whose paths choose how it behaves.
+pub fn container_server() -> &'static Path {
+    static CELL: OnceLock<PathBuf> = OnceLock::new();
+    CELL.get_or_init(|| {
+        let source = root().join("oci-runtime/tests/fixtures/server.rs");
+        let folder = root().join("target/guests");
+        std::fs::create_dir_all(&folder).expect("folder");
+        let server = folder.join("container-server");
+        let build = |extra: &[&str]| {
+            let mut rustc = Command::new("rustc");
+            rustc
+                .args(["--edition", "2024", "-C", "opt-level=1", "-o"])
+                .arg(&server)
+                .arg(&source)
+                .args(extra);
+            rustc.current_dir(root()).output().is_ok_and(|output| output.status.success())
+        };
+        let built =
+            build(&["--target", "x86_64-unknown-linux-musl"]) || build(&["-C", "target-feature=+crt-static"]);
+        assert!(built, "rustc cannot build {}", source.display());
+        server
+    })
 }

@@ -68,7 +68,9 @@ fn rollback_is_quick_and_rebuilds_nothing() {
     let view: FunctionView = server.json(&["traffic", "app", "1=50", "2=50"]);
     assert_eq!(view.traffic.len(), 2);
     let answers: Vec<String> = (0..60).map(|_| version()).collect();
-    assert!(answers.iter().any(|text| text.contains("=one")) && answers.iter().any(|text| text.contains("=two")));
+    assert!(
+        answers.iter().any(|text| text.contains("=one")) && answers.iter().any(|text| text.contains("=two"))
+    );
 }
 
 #[test]
@@ -96,10 +98,15 @@ fn a_restart_finds_everything_again() {
 fn claimed_hosts_and_paths_lead_to_their_function() {
     let server = Server::start();
     server.push(behave(), "shop", &["--route", "shop.example/api", "--route", "api.example"]);
-    assert_eq!(http::get(server.address, "shop.example", "/api/headers").status, 404, "the guest has no such path");
+    assert_eq!(
+        http::get(server.address, "shop.example", "/api/headers").status,
+        404,
+        "the guest has no such path"
+    );
     assert!(http::get(server.address, "api.example", "/headers").text().contains("path /headers"));
     http::get(server.address, "shop.example", "/apix").assert_problem(ErrorCode::NoRoute);
-    let done = server.run(&["push", behave().to_str().expect("path"), "--name", "thief", "--route", "api.example"]);
+    let done =
+        server.run(&["push", behave().to_str().expect("path"), "--name", "thief", "--route", "api.example"]);
     done.assert_failed(5, &["api.example", "shop"]);
 }
 

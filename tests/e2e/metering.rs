@@ -22,9 +22,14 @@ fn every_request_is_billed_once_with_what_it_used() {
     ids.insert(server.get("billed", "/trap").header("x-request-id").to_owned());
 
     let records: Vec<UsageRecord> = records(&server, "billed");
-    let ours: Vec<&UsageRecord> = records.iter().filter(|record| ids.contains(record.request_id.as_str())).collect();
+    let ours: Vec<&UsageRecord> =
+        records.iter().filter(|record| ids.contains(record.request_id.as_str())).collect();
     assert_eq!((ours.len(), records.len()), (7, already + 7));
-    assert_eq!(records.iter().map(|record| &record.id).collect::<BTreeSet<_>>().len(), records.len(), "ids are unique");
+    assert_eq!(
+        records.iter().map(|record| &record.id).collect::<BTreeSet<_>>().len(),
+        records.len(),
+        "ids are unique"
+    );
     for record in ours.iter().filter(|record| record.status == 200 && record.bytes_in > 0) {
         assert_eq!((record.bytes_in, record.bytes_out), (5, 5));
         assert!(record.cpu_us > 0 && record.wall_us >= record.cpu_us / 2, "{record:?}");

@@ -23,7 +23,8 @@ fn blobs_go_in_pieces_or_whole_and_are_checked() {
     let started = plain(&server, "POST", "/v2/team/app/blobs/uploads/", &[], b"");
     assert_eq!(started.status, 202);
     let location = started.header("location").to_owned();
-    let path = location.strip_prefix(&format!("http://{}", server.plain_host())).unwrap_or(&location).to_owned();
+    let path =
+        location.strip_prefix(&format!("http://{}", server.plain_host())).unwrap_or(&location).to_owned();
     let patched = plain(&server, "PATCH", &path, &[("content-type", "application/octet-stream")], b"hello ");
     assert_eq!((patched.status.as_u16(), patched.header("range")), (202, "0-5"));
     let separator = if path.contains('?') { '&' } else { '?' };
@@ -37,7 +38,8 @@ fn blobs_go_in_pieces_or_whole_and_are_checked() {
     assert_eq!(plain(&server, "POST", &mounted, &[], b"").status, 201);
 
     let wrong = format!("/v2/team/app/blobs/uploads/?digest={digest}");
-    let refused = plain(&server, "POST", &wrong, &[("content-type", "application/octet-stream")], b"other bytes");
+    let refused =
+        plain(&server, "POST", &wrong, &[("content-type", "application/octet-stream")], b"other bytes");
     assert_eq!(refused.status, 400, "{}", refused.text());
     assert!(refused.text().contains("DIGEST_INVALID"), "{}", refused.text());
     let manifest = plain(
@@ -48,7 +50,9 @@ fn blobs_go_in_pieces_or_whole_and_are_checked() {
         b"{not json",
     );
     assert_eq!(manifest.status, 400, "{}", manifest.text());
-    assert!(plain(&server, "GET", "/v2/team/app/manifests/nothing", &[], b"").text().contains("MANIFEST_UNKNOWN"));
+    assert!(
+        plain(&server, "GET", "/v2/team/app/manifests/nothing", &[], b"").text().contains("MANIFEST_UNKNOWN")
+    );
 }
 
 #[test]
@@ -61,15 +65,20 @@ fn skopeo_pushes_and_pulls_and_its_unsigned_image_is_not_run() {
     let folder = server.folder.path();
     let host = server.plain_host();
     let skopeo = |args: &[&str]| Command::new("skopeo").args(args).current_dir(folder).output();
-    let pulled =
-        skopeo(&["copy", "--src-tls-verify=false", &format!("docker://{host}/default/web:latest"), "oci:copy:v1"]);
+    let pulled = skopeo(&[
+        "copy",
+        "--src-tls-verify=false",
+        &format!("docker://{host}/default/web:latest"),
+        "oci:copy:v1",
+    ]);
     let pulled = match pulled {
         Ok(output) => Done::new(output),
         Err(error) => return eprintln!("SKIPPED: skopeo cannot be run: {error}"),
     };
     assert_eq!(pulled.code, 0, "{pulled:?}");
     let target = format!("docker://{host}/team/again:v1");
-    let pushed = Done::new(skopeo(&["copy", "--dest-tls-verify=false", "oci:copy:v1", &target]).expect("skopeo"));
+    let pushed =
+        Done::new(skopeo(&["copy", "--dest-tls-verify=false", "oci:copy:v1", &target]).expect("skopeo"));
     assert_eq!(pushed.code, 0, "{pushed:?}");
     let inspected = skopeo(&["inspect", "--tls-verify=false", &target]).expect("skopeo");
     assert!(inspected.status.success(), "{inspected:?}");

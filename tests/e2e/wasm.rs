@@ -82,7 +82,8 @@ fn outgoing_requests_go_only_where_the_spec_allows() {
         while let Ok((mut stream, _)) = listener.accept() {
             let mut head = [0; 2048];
             let _ = stream.read(&mut head);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nthere");
+            let _ =
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nthere");
         }
     });
     let server = Server::start();
@@ -90,11 +91,20 @@ fn outgoing_requests_go_only_where_the_spec_allows() {
     server.push(behave(), "denied", &[]);
     let path = format!("/fetch?http://{address}/");
     let allowed = server.get("allowed", &path);
-    assert!(allowed.status == 200 && allowed.text().contains("there"), "{} {}", allowed.status, allowed.text());
+    assert!(
+        allowed.status == 200 && allowed.text().contains("there"),
+        "{} {}",
+        allowed.status,
+        allowed.text()
+    );
     let denied = server.get("denied", &path);
     assert!(!denied.text().contains("there"), "{} {}", denied.status, denied.text());
 
-    server.push(fetch(), "example", &["--allow-host", &address.to_string(), "--env", &format!("URL=http://{address}/")]);
+    server.push(
+        fetch(),
+        "example",
+        &["--allow-host", &address.to_string(), "--env", &format!("URL=http://{address}/")],
+    );
     let example = server.get("example", &format!("/?url=http://{address}/"));
     assert!(example.text().contains("there"), "{} {}", example.status, example.text());
 }
@@ -115,7 +125,8 @@ fn bodies_stream_both_ways() {
     let mut stream = TcpStream::connect(server.address).expect("connect");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
     let host = server.host("stream");
-    write!(stream, "POST /echo HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").expect("send");
+    write!(stream, "POST /echo HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        .expect("send");
     let mut seen = Vec::new();
     let mut buffer = [0; 1024];
     while !seen.windows(5).any(|window| window == b"first") {
