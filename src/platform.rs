@@ -3,13 +3,18 @@
 
 use crate::{config::DataDir, exit::Failure, prepare::NodePreparer, system};
 use neap_gateway::{Gateway, GatewaySettings};
-use neap_node::{Node, NodeSettings, Runtimes};
+use neap_node::{
+    Node, NodeSettings, Runtimes,
+    runtime::{oci::OciAdapter, wasm::WasmAdapter},
+};
+use neap_oci_runtime::OciRuntime;
 use neap_registry::{
     Registry, RegistrySettings,
     access::{Access, Token},
 };
 use neap_scheduler::{Scheduler, SchedulerSettings, fleet::LocalFleet};
 use neap_sdk::error::exit;
+use neap_wasm_runtime::WasmRuntime;
 use rustix::fs::{FlockOperation, flock};
 use std::{
     ffi::OsString,
@@ -60,22 +65,8 @@ impl Platform {
         let token = system::admin_token(&dir.admin_token())?;
         let mut metrics = prometheus_client::registry::Registry::default();
 
-        let wasm = neap_wasm_runtime::WasmRuntime::new(neap_wasm_runtime::Settings {
-            cache_dir: dir.path().join("native"),
-            compiler: child(COMPILER_CHILD)?,
-        })
-        .map_err(|error| Failure::failed("the Wasm engine does not start", &error))?;
-        let oci = neap_oci_runtime::OciRuntime::start(neap_oci_runtime::Settings::new(
-            dir.path().join("containers"),
-            child(SPAWNER_CHILD)?,
-        ))
-        .await
-        .map_err(|error| format!("containers cannot run here: {error}"));
-        let missing: Vec<String> = oci.as_ref().err().cloned().into_iter().collect();
-        let runtimes = Runtimes {
-            wasm: Some(Arc::new(neap_node::runtime::wasm::WasmAdapter::new(wasm))),
-            oci: oci.map(|oci| Arc::new(neap_node::runtime::oci::OciAdapter::new(oci)) as Arc<_>),
-        };
+        let runtimes = runtimes(&dir).await?;
+        let missing: Vec<String> = runtimes.oci.as_ref().err().cloned().into_iter().collect();
         let node = Node::open(NodeSettings::new(dir.path().join("node")), runtimes, &mut metrics)
             .map_err(|error| Failure::failed("the node does not start", &error))?;
 
@@ -146,11 +137,27 @@ impl Platform {
     }
 }
 
+/// The two runtimes; without the second one, the server runs and says why.
+async fn runtimes(dir: &DataDir) -> Result<Runtimes, Failure> {
+    let wasm = WasmRuntime::new(neap_wasm_runtime::Settings {
+        cache_dir: dir.path().join("native"),
+        compiler: child(COMPILER_CHILD),
+    })
+    .map_err(|error| Failure::failed("the Wasm engine does not start", &error))?;
+    let settings = neap_oci_runtime::Settings::new(dir.path().join("containers"), child(SPAWNER_CHILD));
+    let oci = OciRuntime::start(settings).await;
+    Ok(Runtimes {
+        wasm: Some(Arc::new(WasmAdapter::new(wasm))),
+        oci: oci
+            .map(|oci| Arc::new(OciAdapter::new(oci)) as Arc<_>)
+            .map_err(|error| format!("containers cannot run here: {error}")),
+    })
+}
+
 /// The command that starts this binary again as one of its children.
-fn child(kind: &str) -> Result<Vec<OsString>, Failure> {
-    // /proc/self/exe, not its target: an upgrade may have replaced the file by the time the child is started.
+fn child(kind: &str) -> Vec<OsString> {
     let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    Ok(vec![exe.into_os_string(), kind.into()])
+    vec![exe.into_os_string(), kind.into()]
 }
 
 /// Makes the data folder for its owner only, and holds its lock for the life of the server.

@@ -111,7 +111,8 @@ pub struct ListenAddress(Arc<OnceLock<SocketAddr>>);
 impl ListenAddress {
     /// Says it.
     pub fn set(&self, address: SocketAddr) {
-        drop(self.0.set(address));
+        // Said once, by the one who bound it.
+        let _ = self.0.set(address);
     }
 }
 

@@ -106,7 +106,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let declaration_ends =
             lines[start..].iter().position(|line| line.ends_with(';') || line.ends_with('}'));
         if let (Some(length), Some(first_end)) = (length, declaration_ends)
-            && !(first_end == 0)
+            && first_end != 0
         {
             found.push((name, length + 1));
         }
@@ -224,11 +224,8 @@ fn the_host_has_a_file_for_each_capability() {
 #[test]
 fn every_error_code_is_documented() {
     let page = fs::read_to_string(root().join("docs/errors.md")).expect("docs/errors.md");
-    let rows: BTreeMap<&str, &str> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
-        .map(|(code, rest)| (code, rest))
-        .collect();
+    let rows: BTreeMap<&str, &str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ")).collect();
     let mut problems = Vec::new();
     for code in neap_sdk::ErrorCode::ALL {
         let expected = format!("{} | {} |", code.status(), code.exit_code());

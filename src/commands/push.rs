@@ -3,13 +3,15 @@
 
 use crate::{
     cli::{PushArgs, SpecArgs},
-    commands::{package, progress::Progress},
+    commands::{invoke, package, progress::Progress},
     config::{Manifest, Server},
     exit::{Failure, Outcome},
     output::{self, Format},
 };
+use http_body_util::Full;
+use hyper::{Request, header};
 use neap_registry::{
-    client::{ClientSettings, RegistryClient},
+    client::{ClientSettings, CredentialSource, Credentials, RegistryClient},
     package::LocalArtifact,
     sbom, sign,
 };
@@ -20,7 +22,10 @@ use neap_sdk::{
     client::Client,
     error::exit,
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+/// How long a push waits for the answer to its probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ends with 0 once the new revision has traffic and has answered its probe.
 pub async fn run(args: PushArgs, server: &Server, format: Format) -> Outcome {
@@ -46,7 +51,8 @@ pub async fn run(args: PushArgs, server: &Server, format: Format) -> Outcome {
     let repository: Repository = format!("{}/{name}", server.tenant)
         .parse()
         .map_err(|error| Failure::usage(format!("{name} cannot be a repository")).because(&error))?;
-    let registry = RegistryClient::new(&gateway.to_string(), ClientSettings::default())
+    let settings = ClientSettings { credentials: own_credentials(server), ..ClientSettings::default() };
+    let registry = RegistryClient::new(&gateway.to_string(), settings)
         .map_err(|error| Failure::failed("the server's registry cannot be used", &error))?;
     progress.phase("uploading");
     let tag: Tag = "latest".parse().map_err(|error| Failure::failed("a bad tag", &error))?;
@@ -62,12 +68,43 @@ pub async fn run(args: PushArgs, server: &Server, format: Format) -> Outcome {
             signing.run(&artifact, &repository, &client, &registry, &progress).await?;
         }
     }
-    progress.phase("deploying: verified, started and probed by the server");
+    progress.phase("deploying: the server verifies, and starts an instance");
     let order = DeployRequest { repository, digest: artifact.digest, spec };
     let function = client.deploy(&name, &order).await?;
+    progress.phase("probing");
+    let answer = probe(&name, server, gateway).await?;
     progress.done();
+    output::say(answer);
     output::print(format, &function, |function| function.url.clone())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Sends one request through the gateway. An answer of any status shows that the new revision is reached; a function
+/// that fails on it is told to the person, and stays deployed: perhaps `/` is just no path of its own.
+async fn probe(name: &FunctionName, server: &Server, gateway: SocketAddr) -> Outcome<String> {
+    let request = Request::get("/")
+        .header(header::HOST, invoke::host(name, &server.tenant, gateway))
+        .header(header::USER_AGENT, "neap-probe")
+        .body(Full::default())
+        .map_err(|error| Failure::failed("the probe is no request", &error))?;
+    let Ok(response) = tokio::time::timeout(PROBE_TIMEOUT, invoke::send(gateway, request)).await else {
+        return Ok(format!(
+            "warning: the probe GET / was not answered within {}",
+            output::duration(PROBE_TIMEOUT)
+        ));
+    };
+    let response = response?;
+    let code = response.headers().get("x-neap-error").and_then(|value| value.to_str().ok());
+    match code {
+        None => Ok(format!("probed: GET / answered {}", response.status().as_u16())),
+        Some("start_failed" | "no_route" | "draining") => {
+            let what = format!("the new revision did not answer its probe: {}", response.status());
+            Err(Failure::new(exit::NOT_READY, what).hint(format!("`neap get {name}` shows why")))
+        }
+        Some(code) => {
+            Ok(format!("warning: the probe GET / was answered {} ({code})", response.status().as_u16()))
+        }
+    }
 }
 
 /// The key named, or the operator's, which the server trusts from its first start.
@@ -81,6 +118,18 @@ fn signing_key(named: Option<PathBuf>, server: &Server) -> Outcome<sign::Signing
             .because(&error)
             .hint("name one with --key or NEAP_KEY; `neap key generate` makes one; --no-sign uploads without")
     })
+}
+
+/// The admin token, which a registry that does not listen on loopback asks for.
+fn own_credentials(server: &Server) -> CredentialSource {
+    let file = || std::fs::read_to_string(server.data_dir().ok()?.admin_token()).ok();
+    match server.token.clone().or_else(file) {
+        Some(token) => {
+            let password = token.trim().to_owned();
+            CredentialSource::Given(Credentials::Basic { user: "neap".to_owned(), password })
+        }
+        None => CredentialSource::Anonymous,
+    }
 }
 
 struct Signing<'a> {

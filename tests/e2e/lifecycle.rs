@@ -135,6 +135,9 @@ fn sigterm_lets_running_requests_finish() {
     let (code, _folder) = server.terminate();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the answer and the end");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("slept\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("slept\n") && answer.ends_with("0\r\n\r\n"),
+        "{answer}"
+    );
     assert_eq!(code, Some(0));
 }

@@ -69,12 +69,8 @@ fn only_layer(artifact: &Artifact) -> Result<&ArtifactLayer, String> {
 
 fn prepare_error(error: &WasmPrepareError) -> PrepareError {
     let text = with_causes(error);
-    match error {
-        WasmPrepareError::Read { .. }
-        | WasmPrepareError::Compiler { .. }
-        | WasmPrepareError::Cache { .. } => PrepareError::Unavailable(text),
-        _ => PrepareError::Unsupported(text),
-    }
+    // What is not the artifact's fault may work a moment later, and must not be kept as a refusal.
+    if error.blames_artifact() { PrepareError::Unsupported(text) } else { PrepareError::Unavailable(text) }
 }
 
 /// An error and what caused it, in one line.
