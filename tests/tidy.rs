@@ -40,7 +40,8 @@ fn rust_files() -> Vec<PathBuf> {
         for entry in fs::read_dir(&folder).expect("folder").map(|entry| entry.expect("entry")) {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            if path.is_dir() && name != "target" && !name.starts_with('.') {
+            let is_build = path.join("CACHEDIR.TAG").exists();
+            if path.is_dir() && !is_build && !name.starts_with('.') {
                 folders.push(path);
             } else if name.ends_with(".rs") {
                 files.push(path);
