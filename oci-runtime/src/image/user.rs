@@ -15,6 +15,9 @@ pub struct User {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+    /// The home folder; empty where the image's accounts name none.
+    #[serde(default)]
+    pub home: String,
 }
 
 /// Resolves `user`, `uid`, `user:group`, …; empty means root.
@@ -48,7 +51,8 @@ pub fn resolve(text: &str, passwd: &[u8], group: &[u8]) -> Result<User, String> 
             return Err(format!("it runs as id {id}; ids go up to {}", limits::CONTAINER_IDS_MAX - 1));
         }
     }
-    Ok(User { uid, gid, groups })
+    let home = account.and_then(|fields| fields.get(5).cloned()).unwrap_or_default();
+    Ok(User { uid, gid, groups, home })
 }
 
 fn supplementary(user: &str, group: &[u8]) -> Result<Vec<u32>, String> {

@@ -47,6 +47,16 @@ pub fn spec(
         .build()
 }
 
+/// With a `HOME`, as other runtimes set it: many tools do not start without one.
+fn environment(order: &Order) -> Vec<String> {
+    let mut env = order.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        let home = if order.user.home.is_empty() { "/" } else { &order.user.home };
+        env.push(format!("HOME={home}"));
+    }
+    env
+}
+
 fn process(order: &Order) -> Result<Process, OciSpecError> {
     let none = HashSet::new;
     let capabilities = LinuxCapabilitiesBuilder::default()
@@ -66,7 +76,7 @@ fn process(order: &Order) -> Result<Process, OciSpecError> {
         .terminal(false)
         .user(user)
         .args(order.args.clone())
-        .env(order.env.clone())
+        .env(environment(order))
         .cwd(&order.working_dir)
         .capabilities(capabilities)
         .no_new_privileges(true)
