@@ -73,8 +73,8 @@ pub struct UpArgs {
     #[arg(long, env = "NEAP_ACCESS_LOG")]
     pub access_log: bool,
     /// Threads that serve requests; one per core when left out
-    #[arg(long, env = "NEAP_CORES", value_name = "N")]
-    pub cores: Option<usize>,
+    #[arg(long, env = "NEAP_CORES", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub cores: Option<u16>,
     /// Time that running requests get after SIGTERM, in milliseconds
     #[arg(long, env = "NEAP_DRAIN_TIMEOUT_MS", default_value_t = neap_sdk::limits::DRAIN_TIMEOUT_MS, value_name = "MS")]
     pub drain_timeout_ms: u64,
@@ -148,10 +148,10 @@ pub struct SpecArgs {
     /// CPU time of one request, in milliseconds (Wasm)
     #[arg(long, value_name = "MS")]
     pub cpu_ms: Option<u64>,
-    /// Requests that one instance handles at once
+    /// Requests that one instance handles at once; of Wasm, max-instances times as many run on one machine
     #[arg(long, value_name = "N")]
     pub concurrency: Option<u32>,
-    /// Instances that stay up without requests
+    /// Instances that stay up without requests; of Wasm, 1 keeps the program loaded, and more mean no more
     #[arg(long, value_name = "N")]
     pub min_instances: Option<u32>,
     /// Instances at most
@@ -309,6 +309,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_readmes_commands_are_commands() {
+        let readme = include_str!("../README.md");
+        let commands =
+            readme.lines().flat_map(|line| line.split(" && ")).filter(|line| line.starts_with("neap "));
+        let mut count = 0;
+        for command in commands {
+            let words =
+                command.split(" #").next().unwrap_or_default().trim_end_matches(" &").split_whitespace();
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("README: {command}\n{error}");
+            }
+            count += 1;
+        }
+        assert!(count >= 8, "only {count} commands were found");
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub enum Format {
     /// For people.
     #[default]
     Table,
-    /// For programs; one document.
+    /// For programs: one document, or one per line for logs and usage records
     Json,
 }
 

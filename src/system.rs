@@ -66,7 +66,9 @@ pub fn plain_host(api: Router, registry: Router, token: String, ready: Ready) ->
 
 fn problem_response(problem: &Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, Problem::MEDIA_TYPE)], problem.to_json()).into_response()
+    let headers =
+        [(header::CONTENT_TYPE.as_str(), Problem::MEDIA_TYPE), ("x-neap-error", problem.code.name())];
+    (status, headers, problem.to_json()).into_response()
 }
 
 async fn require_token(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {

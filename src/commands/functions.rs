@@ -9,6 +9,7 @@ use crate::{
 use neap_sdk::{
     FunctionName,
     api::{FunctionView, LogLine, RevisionView, TrafficShare},
+    artifact::ArtifactKind,
 };
 use std::process::ExitCode;
 
@@ -140,7 +141,7 @@ fn describe_revision(revision: &RevisionView) -> String {
     });
     let mut text = format!(
         "\nrevision @{}\n  artifact:   {} {}\n  made:       {} ago\n  signed by:  {}\n  sbom:       {sbom}\n  \
-         policy:     {}, judged {} ago\n  limits:     {} memory, {} per request, {} requests per instance, {}–{} instances\n  \
+         policy:     {}, judged {} ago\n  limits:     {} memory, {} per request, {} requests per instance, {}\n  \
          queued:     {}\n",
         revision.number,
         revision.kind,
@@ -152,8 +153,7 @@ fn describe_revision(revision: &RevisionView) -> String {
         output::size(spec.memory_bytes),
         output::duration(std::time::Duration::from_millis(spec.timeout_ms)),
         spec.concurrency,
-        spec.min_instances,
-        spec.max_instances,
+        instances_text(revision),
         revision.queued,
     );
     for instance in &revision.instances {
@@ -172,6 +172,19 @@ fn describe_revision(revision: &RevisionView) -> String {
         text.push_str(&format!("  last start failed: {}\n", failure.replace('\n', "\n    ")));
     }
     text
+}
+
+/// Of Wasm, an instance is the loaded program: there is at most one on a machine.
+fn instances_text(revision: &RevisionView) -> String {
+    let spec = &revision.spec;
+    match revision.kind {
+        ArtifactKind::Image => format!("{}–{} instances", spec.min_instances, spec.max_instances),
+        ArtifactKind::WasmComponent | ArtifactKind::WasmModule => {
+            let at_once = u64::from(spec.concurrency) * u64::from(spec.max_instances);
+            let kept = if spec.min_instances > 0 { ", kept loaded" } else { "" };
+            format!("{at_once} requests at once{kept}")
+        }
+    }
 }
 
 fn short(key_id: &str) -> &str {

@@ -5,7 +5,7 @@ use crate::{
     exit::{Failure, Outcome},
 };
 use neap_registry::{
-    client::{ClientSettings, CredentialSource, RegistryClient},
+    client::{ClientError, ClientSettings, CredentialSource, RegistryClient},
     package::{self, LocalArtifact, PackageError},
     sbom::Contents,
 };
@@ -34,17 +34,26 @@ pub async fn package(what: &str, progress: &Progress) -> Outcome<LocalArtifact> 
     let settings = ClientSettings { credentials: CredentialSource::of_user(), ..ClientSettings::default() };
     let client = RegistryClient::new(&host, settings);
     let client = client.map_err(|error| Failure::failed(format!("{what} cannot be pulled"), &error))?;
-    client
-        .pull(&repository, &target, progress.transfers())
-        .await
-        .map_err(|error| Failure::failed(format!("{what} cannot be pulled"), &error))
+    client.pull(&repository, &target, progress.transfers()).await.map_err(|error| {
+        let code = match error {
+            ClientError::NotFound(_) => exit::NOT_FOUND,
+            ClientError::Connect { .. } => exit::UNREACHABLE,
+            _ => exit::FAILED,
+        };
+        Failure::new(code, format!("{what} cannot be pulled")).because(&error)
+    })
 }
 
 fn unpackable(what: &str, error: &PackageError) -> Failure {
-    Failure::new(exit::REFUSED, format!("{what} cannot be packaged")).because(error).hint(
-        "push a .wasm component or module, an OCI layout folder, an OCI or Docker archive, a static executable, \
-         or a reference",
-    )
+    // The error names the file itself; said once is enough.
+    let failure = Failure::new(exit::REFUSED, error.to_string());
+    let failure = match std::error::Error::source(error) {
+        Some(cause) => failure.because(cause),
+        None => failure,
+    };
+    let kinds =
+        "a .wasm component or module, an OCI layout folder, an OCI or Docker archive, a static executable";
+    failure.hint(format!("{what} must be {kinds}, or a reference such as docker.io/library/nginx:1"))
 }
 
 /// The function's name where none was given: the file's, or the last part of the reference.

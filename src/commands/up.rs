@@ -17,7 +17,7 @@ pub fn run(args: &UpArgs, server: &Server) -> Outcome {
     let settings = PlatformSettings {
         data_dir: server.data_dir()?,
         listen: cli::listen_or_default(server.listen),
-        cores: args.cores.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        cores: args.cores.map_or_else(all_cores, usize::from),
         max_body_bytes: args.max_body_bytes,
         access_log: args.access_log,
     };
@@ -28,6 +28,10 @@ pub fn run(args: &UpArgs, server: &Server) -> Outcome {
         .build()
         .map_err(|error| Failure::failed("no threads for the control plane", &error))?;
     runtime.block_on(serve(settings, Duration::from_millis(args.drain_timeout_ms)))
+}
+
+fn all_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 async fn serve(settings: PlatformSettings, drain_timeout: Duration) -> Outcome {
