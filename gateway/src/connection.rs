@@ -134,6 +134,7 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         let Self { stream, shared, screen, .. } = &mut *self;
         if screen.is_refused() {
+            buf.put_slice(screen.take_ending(buf.remaining()));
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
@@ -143,9 +144,8 @@ impl AsyncRead for Io {
             shared.update(|watch| watch.on_read(read, Instant::now));
         }
         if let Some(passed) = screen.pass(read) {
-            // A zero byte is allowed nowhere in a head, so hyper answers 400 and closes; then the stream ends.
             buf.set_filled(before + passed);
-            buf.put_slice(&[0]);
+            buf.put_slice(screen.take_ending(buf.remaining()));
             shared.has_unread_body.set(true);
         }
         Poll::Ready(Ok(()))

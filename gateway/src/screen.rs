@@ -28,9 +28,16 @@ enum State {
     Trailers,
     /// HTTP/2, which has no such borders.
     Multiplexed,
-    /// Refused; nothing more is let through.
-    Refused,
+    /// Refused; nothing more is let through but what is left of the ending.
+    Refused { ending: &'static [u8] },
 }
+
+/// Ends a refused head. A zero byte is allowed nowhere in one, so hyper answers 400; of a head that came in pieces it
+/// looks at nothing before the empty line.
+const HEAD_ENDING: &[u8] = b"\0\r\n\r\n";
+
+/// Ends a refused body. A line end would end a chunk extension, and with the last chunk's the body, as if whole.
+const BODY_ENDING: &[u8] = b"\0";
 
 /// A line that cannot be let through.
 struct Ambiguous;
@@ -53,17 +60,25 @@ impl Screen {
 
     /// Whether an earlier read was refused.
     pub(crate) fn is_refused(&self) -> bool {
-        self.state == State::Refused
+        matches!(self.state, State::Refused { .. })
     }
 
-    /// Looks at what was read. `Some(n)`: only the first `n` bytes may pass, and nothing after them ever.
+    /// Up to `room` bytes of what hyper has to read in place of what was refused; then the stream ends.
+    pub(crate) fn take_ending(&mut self, room: usize) -> &'static [u8] {
+        let State::Refused { ending } = &mut self.state else { return &[] };
+        let (taken, left) = ending.split_at(room.min(ending.len()));
+        *ending = left;
+        taken
+    }
+
+    /// Looks at what was read. `Some(n)`: only the first `n` bytes may pass, and after them only the ending.
     pub(crate) fn pass(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
             match &mut self.state {
                 State::Multiplexed => return None,
-                State::Refused => return Some(at),
+                State::Refused { .. } => return Some(at),
                 State::Body { left_bytes } | State::Chunk { left_bytes } => {
                     let skipped = rest.len().min(usize::try_from(*left_bytes).unwrap_or(usize::MAX));
                     *left_bytes -= skipped as u64;
@@ -78,7 +93,7 @@ impl Screen {
                         return self.keep(rest).then_some(at);
                     };
                     if self.on_line_end(&rest[..end]).is_err() {
-                        self.state = State::Refused;
+                        self.refuse();
                         return Some(at + end);
                     }
                     at += end + 1;
@@ -92,10 +107,15 @@ impl Screen {
     fn keep(&mut self, part: &[u8]) -> bool {
         let is_too_long = self.line.len() + part.len() > limits::REQUEST_HEAD_BYTES_MAX;
         match is_too_long {
-            true => self.state = State::Refused,
+            true => self.refuse(),
             false => self.line.extend_from_slice(part),
         }
         is_too_long
+    }
+
+    fn refuse(&mut self) {
+        let is_head = matches!(self.state, State::Opening | State::Start | State::Head);
+        self.state = State::Refused { ending: if is_head { HEAD_ENDING } else { BODY_ENDING } };
     }
 
     /// A line is complete but for its line feed; `last` is its last, often its only, part.
@@ -212,6 +232,34 @@ mod tests {
                 let count = passed(bad.as_bytes(), piece);
                 assert!(count < bad.len(), "{bad:?} passed");
                 assert_eq!(bad.as_bytes()[count], b'\n', "{bad:?} is cut within a line");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_refused_head_is_ended_with_an_empty_line() {
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head = |bytes: &str| (bytes.to_owned(), HEAD_ENDING);
+        let body = |bytes: &str| (format!("{chunked}{bytes}"), BODY_ENDING);
+        for (bad, ending) in [
+            head("\n"),
+            head("GET / HTTP/1.1\r\n\n"),
+            head(&format!("{chunked}0\r\n\r\nGET / HTTP/1.1\n")),
+            body("0;x\n"),
+            body("1\r\na\n"),
+            body("0\r\nX: y\n"),
+        ] {
+            for room in [1, 2, 9] {
+                let mut screen = Screen::new();
+                assert_eq!(screen.take_ending(room), b"", "nothing is refused yet");
+                assert_eq!(screen.pass(bad.as_bytes()), Some(bad.len() - 1), "{bad:?}");
+                let mut taken = Vec::new();
+                while let part @ [_, ..] = screen.take_ending(room) {
+                    assert!(part.len() <= room);
+                    taken.extend_from_slice(part);
+                }
+                assert_eq!(taken, ending, "{bad:?}");
+                assert!(screen.is_refused());
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Requests on whose borders, or hosts, two readers could disagree: refused, and nothing after them is read.
 
-use crate::world::World;
+use crate::{client::Client, world::World};
+use std::time::Duration;
+use tokio::time::sleep;
 
 /// What an attacker would like to have taken for a second request.
 const SMUGGLED: &str = "GET /show/smuggled HTTP/1.1\r\nHost: hello.localhost\r\n\r\n";
@@ -13,6 +15,7 @@ async fn ambiguous_requests_end_their_connection() {
     let cases = [
         ("length beside encoding", post("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n"),
         ("encoding beside length", post("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n") + "0\r\n\r\n"),
+        ("a negative length", post("Content-Length: -1\r\n")),
         ("two lengths", post("Content-Length: 0\r\nContent-Length: 3\r\n")),
         ("a list of lengths", post("Content-Length: 0, 3\r\n")),
         ("a signed length", post("Content-Length: +0\r\n")),
@@ -32,16 +35,29 @@ async fn ambiguous_requests_end_their_connection() {
         ("unknown version", format!("GET /show HTTP/3.0\r\n{host}\r\n")),
         ("HTTP/0.9", "GET /show\r\n".to_owned()),
     ];
-    for (what, request) in cases {
-        let mut client = world.client().await;
-        client.send(request + SMUGGLED).await;
-        let rest = String::from_utf8(client.rest().await).expect("text");
-        assert!(
-            rest.is_empty() || rest.starts_with("HTTP/1.1 400") || rest.starts_with("HTTP/1.0 400"),
-            "{what}: {rest}"
-        );
-        assert_eq!(rest.matches("HTTP/1.").count(), usize::from(!rest.is_empty()), "{what}: {rest}");
-        assert_eq!(world.began(), 0, "{what} reached the function");
+    for (what, head) in cases {
+        let request = head + SMUGGLED;
+        for is_cut in [false, true] {
+            let mut client = world.client().await;
+            send(&mut client, request.as_bytes(), is_cut).await;
+            let rest = String::from_utf8(client.rest().await).expect("text");
+            let is_refused = rest.starts_with("HTTP/1.1 400") || rest.starts_with("HTTP/1.0 400");
+            assert!(is_refused, "{what}, cut: {is_cut}: {rest:?}");
+            assert_eq!(rest.matches("HTTP/1.").count(), 1, "{what}, cut: {is_cut}: {rest}");
+            assert_eq!(world.began(), 0, "{what}, cut: {is_cut} reached the function");
+        }
+    }
+}
+
+/// Sends a connection's first bytes in one write, or one by one, each in a packet of its own.
+async fn send(client: &mut Client, bytes: &[u8], is_cut: bool) {
+    for piece in bytes.chunks(if is_cut { 1 } else { bytes.len() }) {
+        if !client.try_send(piece).await {
+            return;
+        }
+        if is_cut {
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
