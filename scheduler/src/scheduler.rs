@@ -23,7 +23,7 @@ use std::{
         atomic::{AtomicU16, Ordering},
     },
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 /// How often a change is planned anew when the state moved on under it.
@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     pub store: Arc<dyn Store>,
     pub shared: Arc<Shared>,
     pub routes: ArcSwap<RouteTable>,
+    /// Told whenever what is known changed.
+    pub changed: watch::Sender<()>,
     /// Ends the driver.
     pub stopping: CancellationToken,
     live: Mutex<Live>,
@@ -114,6 +116,7 @@ impl Scheduler {
             store: Arc::new(store),
             shared: Arc::clone(&shared),
             routes: ArcSwap::from_pointee(routes),
+            changed: watch::Sender::new(()),
             stopping: CancellationToken::new(),
             live: Mutex::new(live),
             changing: tokio::sync::Mutex::new(()),
@@ -187,12 +190,18 @@ impl Inner {
         let mut live = self.live();
         match live.apply(changes) {
             Ok(false) => {}
-            Ok(true) => self.routes.store(Arc::new(live.follow(&self.shared))),
+            Ok(true) => self.publish(&mut live),
             Err(error) => {
                 tracing::error!(key = %error.key, "the store holds a key that cannot be read; it is left out");
-                self.routes.store(Arc::new(live.follow(&self.shared)));
+                self.publish(&mut live);
             }
         }
+    }
+
+    /// Lets routes, targets and whoever waits for a change follow what is known.
+    fn publish(&self, live: &mut Live) {
+        self.routes.store(Arc::new(live.follow(&self.shared)));
+        self.changed.send_replace(());
     }
 
     /// Reads everything again: after a watch that was too slow, or a change that others overtook.
@@ -200,7 +209,7 @@ impl Inner {
         let cluster = Cluster::load(&self.domain, self.store.range("/").await?)?;
         let mut live = self.live();
         if live.replace(cluster) {
-            self.routes.store(Arc::new(live.follow(&self.shared)));
+            self.publish(&mut live);
         }
         Ok(())
     }

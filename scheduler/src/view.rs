@@ -11,7 +11,7 @@ use neap_sdk::{
     TenantName,
     api::{FunctionView, InstanceView, RevisionView},
 };
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 const HTTP_PORT: u16 = 80;
 
@@ -24,6 +24,18 @@ impl Scheduler {
         let live = self.inner.live();
         let function = live.cluster().function(key)?;
         Ok(self.view(&live, key, function))
+    }
+
+    /// Completes once there is no such function: at once where there is none now.
+    pub(crate) fn left(&self, key: FunctionKey) -> impl Future<Output = ()> + Send + use<> {
+        let inner = Arc::clone(&self.inner);
+        async move {
+            let mut changes = inner.changed.subscribe();
+            while inner.live().cluster().function(&key).is_ok() {
+                // The sender lives in `inner`.
+                let _ = changes.changed().await;
+            }
+        }
     }
 
     /// Every function of a tenant, by name.

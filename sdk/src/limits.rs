@@ -194,6 +194,9 @@ pub const AUTOSCALE_TICK_MS_MIN: u64 = 25;
 pub const START_BACKOFF_MS_MIN: u64 = 500;
 /// Longest pause after a failed start.
 pub const START_BACKOFF_MS_MAX: u64 = 60_000;
+/// Longest pause before an instance is started again that had started and then ended. Short, because one client's
+/// requests may be what ends it.
+pub const CRASH_BACKOFF_MS_MAX: u64 = 1_000;
 /// An instance that ends on its own sooner than this after its start counts as crashed on start.
 pub const START_STABLE_MS: u64 = 10_000;
 /// Starts that one scheduler has under way at once; more would only slow each other down.

@@ -39,7 +39,7 @@ fn invalid(text: impl Into<String>) -> Failed {
     Problem::new(ErrorCode::Invalid, text).into()
 }
 
-/// The query of a call.
+/// The query of a call. Its type denies unknown fields, or a misspelt filter would be none, and has a `tenant`.
 pub(super) struct Asked<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequestParts<S> for Asked<T> {
@@ -54,12 +54,13 @@ impl<S: Send + Sync, T: DeserializeOwned + 'static> FromRequestParts<S> for Aske
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TenantQuery {
     #[serde(default)]
     tenant: TenantName,
 }
 
-/// Whose things a call is about: `?tenant=NAME`, or the default tenant.
+/// Whose things a call is about that takes no other query: `?tenant=NAME`, or the default tenant.
 pub(super) struct Tenant(pub TenantName);
 
 impl<S: Send + Sync> FromRequestParts<S> for Tenant {
@@ -71,7 +72,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     }
 }
 
-/// The function that a path names.
+/// The name in a path. Whose function it is, the query tells.
+pub(super) struct NameOnly(pub FunctionName);
+
+impl<S: Send + Sync> FromRequestParts<S> for NameOnly {
+    type Rejection = Failed;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failed> {
+        let path = parts.extract::<Path<String>>().await;
+        let Path(name) = path.map_err(|rejection| invalid(rejection.body_text()))?;
+        Ok(Self(name.parse().map_err(|error| invalid(format!("{error}")))?))
+    }
+}
+
+/// The function that a path names, in a call without a query but for the tenant.
 pub(super) struct Named(pub FunctionKey);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {
@@ -79,9 +93,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failed> {
         let Tenant(tenant) = Tenant::from_request_parts(parts, state).await?;
-        let path = parts.extract::<Path<String>>().await;
-        let Path(name) = path.map_err(|rejection| invalid(rejection.body_text()))?;
-        let name: FunctionName = name.parse().map_err(|error| invalid(format!("{error}")))?;
+        let NameOnly(name) = NameOnly::from_request_parts(parts, state).await?;
         Ok(Self(FunctionKey { tenant, name }))
     }
 }

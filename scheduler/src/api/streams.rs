@@ -3,9 +3,9 @@
 
 use super::{
     Api, Failed,
-    extract::{Asked, Named, Tenant},
+    extract::{Asked, NameOnly},
 };
-use crate::error::with_causes;
+use crate::{cluster::FunctionKey, error::with_causes};
 use axum::{
     Json,
     body::Body,
@@ -36,7 +36,10 @@ fn lines<T: Serialize, E: Into<axum::BoxError>>(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct LogsQuery {
+    #[serde(default)]
+    tenant: TenantName,
     /// Present without a value, or `true`.
     follow: Option<String>,
     #[serde(default)]
@@ -51,15 +54,16 @@ impl LogsQuery {
 
 pub(super) async fn logs(
     State(api): State<Api>,
-    Named(key): Named,
+    NameOnly(name): NameOnly,
     Asked(query): Asked<LogsQuery>,
 ) -> Result<Response, Failed> {
+    let key = FunctionKey { tenant: query.tenant.clone(), name };
     let logs = api.node.logs();
     let known = api.scheduler.function(&key);
     if query.follows() {
         known?;
         let follower = logs.follow(&key.tenant, &key.name, query.since_ms);
-        return Ok(lines(followed(follower)));
+        return Ok(lines(followed(follower, api.scheduler.left(key))));
     }
     // The log outlives its function.
     let kept = logs.tail(&key.tenant, &key.name, query.since_ms);
@@ -69,13 +73,23 @@ pub(super) async fn logs(
     Ok(lines(stream::iter(kept).map(|line| Ok::<_, Infallible>((*line).clone()))))
 }
 
-fn followed(follower: LogFollower) -> impl Stream<Item = Result<LogLine, Infallible>> {
-    stream::unfold(follower, |mut follower| async move {
-        let line = match follower.next().await? {
+/// The log as it grows, until the function has `left`.
+fn followed(
+    follower: LogFollower,
+    left: impl Future<Output = ()> + Send + 'static,
+) -> impl Stream<Item = Result<LogLine, Infallible>> {
+    stream::unfold((follower, Box::pin(left)), |(mut follower, mut left)| async move {
+        let event = tokio::select! {
+            // What was written before the function left is still told.
+            biased;
+            event = follower.next() => event?,
+            () = &mut left => return None,
+        };
+        let line = match event {
             LogEvent::Line(line) => (*line).clone(),
             LogEvent::Lost(count) => lost_lines(count),
         };
-        Some((Ok(line), follower))
+        Some((Ok(line), (follower, left)))
     })
 }
 
@@ -91,14 +105,19 @@ fn lost_lines(count: u64) -> LogLine {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct UsageQuery {
+    #[serde(default)]
+    tenant: TenantName,
     function: Option<FunctionName>,
     #[serde(default)]
     since_ms: u64,
 }
 
-fn filter(tenant: TenantName, query: UsageQuery) -> UsageFilter {
-    UsageFilter { tenant: Some(tenant), function: query.function, since_ms: query.since_ms }
+impl From<UsageQuery> for UsageFilter {
+    fn from(UsageQuery { tenant, function, since_ms }: UsageQuery) -> Self {
+        Self { tenant: Some(tenant), function, since_ms }
+    }
 }
 
 fn unreadable(error: &dyn std::error::Error) -> Failed {
@@ -107,19 +126,17 @@ fn unreadable(error: &dyn std::error::Error) -> Failed {
 
 pub(super) async fn usage(
     State(api): State<Api>,
-    Tenant(tenant): Tenant,
     Asked(query): Asked<UsageQuery>,
 ) -> Result<Json<Vec<FunctionUsage>>, Failed> {
-    let sums = api.node.usage().sums(filter(tenant, query)).await;
+    let sums = api.node.usage().sums(query.into()).await;
     sums.map(Json).map_err(|error| unreadable(&error))
 }
 
 pub(super) async fn usage_records(
     State(api): State<Api>,
-    Tenant(tenant): Tenant,
     Asked(query): Asked<UsageQuery>,
 ) -> Result<Response, Failed> {
-    let mut records = api.node.usage().stream(filter(tenant, query));
+    let mut records = api.node.usage().stream(query.into());
     // A ledger that cannot be read at all is a failure, not an answer that breaks off.
     let first = records.recv().await.transpose().map_err(|error| unreadable(&error))?;
     let rest = stream::unfold(records, |mut records| async move { Some((records.recv().await?, records)) });

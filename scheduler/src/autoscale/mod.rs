@@ -161,11 +161,12 @@ impl Backoff {
     /// A start failed.
     pub fn failed(&mut self, now_ms: u64) {
         self.failures = self.failures.saturating_add(1);
-        self.pause(now_ms, self.failures);
+        self.pause(now_ms, self.failures, limits::START_BACKOFF_MS_MAX);
     }
 
     /// An instance ended on its own after living for `lived_ms`. The first early end is forgiven, so that a killed
-    /// process is replaced at once; a second one in a row is a crash loop.
+    /// process is replaced at once; a second one in a row is a crash loop. It did start, and perhaps only one client's
+    /// requests end it, so the pauses stay short: that client must not keep the function from all others.
     pub fn ended(&mut self, now_ms: u64, lived_ms: u64) {
         if lived_ms >= limits::START_STABLE_MS {
             self.crashes = 0;
@@ -173,7 +174,7 @@ impl Backoff {
         }
         self.crashes = self.crashes.saturating_add(1);
         if self.crashes > 1 {
-            self.pause(now_ms, self.crashes - 1);
+            self.pause(now_ms, self.crashes - 1, limits::CRASH_BACKOFF_MS_MAX);
         }
     }
 
@@ -192,9 +193,9 @@ impl Backoff {
         self.retry_at_ms.checked_sub(now_ms).filter(|left| *left > 0)
     }
 
-    fn pause(&mut self, now_ms: u64, times: u32) {
+    fn pause(&mut self, now_ms: u64, times: u32, most_ms: u64) {
         let doubled = limits::START_BACKOFF_MS_MIN.saturating_mul(1 << times.saturating_sub(1).min(32));
-        self.retry_at_ms = now_ms + doubled.min(limits::START_BACKOFF_MS_MAX);
+        self.retry_at_ms = now_ms + doubled.min(most_ms);
     }
 }
 

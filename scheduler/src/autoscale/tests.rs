@@ -2,8 +2,8 @@
 
 use super::*;
 use neap_sdk::limits::{
-    AUTOSCALE_STABLE_WINDOW_MS, AUTOSCALE_STEP_DOWN_MS, START_BACKOFF_MS_MAX, START_BACKOFF_MS_MIN,
-    START_STABLE_MS,
+    AUTOSCALE_STABLE_WINDOW_MS, AUTOSCALE_STEP_DOWN_MS, CRASH_BACKOFF_MS_MAX, START_BACKOFF_MS_MAX,
+    START_BACKOFF_MS_MIN, START_STABLE_MS,
 };
 use proptest::prelude::*;
 
@@ -210,5 +210,15 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn one_clients_crashes_pause_the_others_only_shortly() {
+    let mut backoff = Backoff::default();
+    for round in 0..20 {
+        let now_ms = round * 10_000;
+        backoff.ended(now_ms, 1);
+        assert!(backoff.remaining_ms(now_ms).unwrap_or(0) <= CRASH_BACKOFF_MS_MAX);
     }
 }

@@ -179,6 +179,32 @@ pub enum StoreError {
     /// The transaction breaks a limit or writes a key twice.
     #[error("the store refuses the transaction: {0}")]
     Invalid(String),
+    /// The file is there and holds nothing, so that what was wanted is unknown; it is never taken for a new one.
+    #[error(
+        "the store {} is empty: the desired state is lost; restore it from a backup, or delete the file to begin anew",
+        path.display()
+    )]
+    Empty {
+        /// Where it lies.
+        path: PathBuf,
+    },
+    /// The file is not what was written to it.
+    #[error(
+        "the store {} is damaged ({reason}); restore it from a backup, or move it away and push again",
+        path.display()
+    )]
+    Damaged {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process has the file open.
+    #[error("the store {} is open in another process; stop that one first", path.display())]
+    InUse {
+        /// Where it lies.
+        path: PathBuf,
+    },
     /// The medium failed.
     #[error("cannot {action} the store {}; check that its disk is writable and has room", path.display())]
     Storage {
@@ -196,6 +222,9 @@ impl StoreError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Storage { source, .. } => Problem::new(ErrorCode::Storage, format!("{self}: {source}")),
+            Self::Empty { .. } | Self::Damaged { .. } | Self::InUse { .. } => {
+                Problem::new(ErrorCode::Storage, self.to_string())
+            }
             Self::Invalid(_) => Problem::new(ErrorCode::Invalid, self.to_string()),
             Self::Compacted { .. } => Problem::new(ErrorCode::Internal, self.to_string()),
         }

@@ -8,11 +8,13 @@ use futures_util::future::BoxFuture;
 use neap_sdk::limits;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use std::{
+    fs::File,
+    io,
     ops::Bound,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinError};
 use tokio_util::task::TaskTracker;
 
 /// key → (create revision, mod revision, version, value)
@@ -41,27 +43,68 @@ struct Inner {
     work: TaskTracker,
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// Why something was not done, before it is known to whom it is told.
+enum Failure {
+    Store(StoreError),
+    Medium(redb::Error),
+    /// The work panicked, or its runtime ended.
+    Task(JoinError),
+}
+
+impl<E: Into<redb::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Medium(error.into())
+    }
+}
+
+impl Failure {
+    fn told(self, action: &'static str, path: &Path) -> StoreError {
+        let path = path.to_owned();
+        match self {
+            Self::Store(error) => error,
+            Self::Medium(redb::Error::DatabaseAlreadyOpen) => StoreError::InUse { path },
+            Self::Medium(error) if is_damage(&error) => {
+                StoreError::Damaged { path, reason: error.to_string() }
+            }
+            Self::Medium(error) => StoreError::Storage { action, path, source: Box::new(error) },
+            // redb checks what it reads by asserting it.
+            Self::Task(error) if error.is_panic() => {
+                StoreError::Damaged { path, reason: format!("reading it failed: {error}") }
+            }
+            Self::Task(error) => StoreError::Storage { action, path, source: Box::new(error) },
+        }
+    }
+}
+
+/// Whether the file is at fault, rather than the disk or whoever asks.
+fn is_damage(error: &redb::Error) -> bool {
+    use redb::Error as E;
+    match error {
+        // A bad magic number, and an end before what the header promises.
+        E::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        E::Corrupted(_) | E::UpgradeRequired(_) | E::LockPoisoned(_) | E::RepairAborted => true,
+        E::TableTypeMismatch { .. } | E::TableIsMultimap(_) | E::TypeDefinitionChanged { .. } => true,
+        _ => false,
+    }
+}
 
 impl RedbStore {
     /// Opens the store, or makes it where there is none.
     ///
     /// # Errors
-    /// The file is another process's, is no store, or cannot be written.
+    /// The file is another process's, is empty or damaged, or cannot be written.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let path = path.to_owned();
-        let failed =
-            |path: &Path, source| StoreError::Storage { action: "open", path: path.to_owned(), source };
         let work = TaskTracker::new();
         let opened = blocking(&work, {
             let path = path.clone();
             move || {
-                let database = Database::create(&path)?;
+                let database = open_or_make(&path)?;
                 let head = initialise(&database)?;
                 Ok((database, head))
             }
         });
-        let (database, head) = opened.await.map_err(|source| failed(&path, source))?;
+        let (database, head) = opened.await.map_err(|failure| failure.told("open", &path))?;
         Ok(Self { inner: Arc::new(Inner { path, database, head: watch::Sender::new(head), work }) })
     }
 
@@ -72,10 +115,7 @@ impl RedbStore {
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.inner);
         let outcome = blocking(&self.inner.work, move || work(&inner)).await;
-        outcome.map_err(|source| match source.downcast::<StoreError>() {
-            Ok(error) => *error,
-            Err(source) => StoreError::Storage { action, path: self.inner.path.clone(), source },
-        })
+        outcome.map_err(|failure| failure.told(action, &self.inner.path))
     }
 }
 
@@ -86,8 +126,40 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     match tracker.spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(join) => Err(Box::new(join)),
+        Err(join) => Err(Failure::Task(join)),
     }
+}
+
+/// A store that is there is checked as a whole: redb trusts a file that it closed, and one that was altered since would
+/// make it panic later, or answer wrongly.
+fn open_or_make(path: &Path) -> Result<Database, Failure> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.len() == 0 => {
+            return Err(Failure::Store(StoreError::Empty { path: path.to_owned() }));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Database::builder().set_check_integrity_on_open(true).open(path)?)
+}
+
+/// Makes an empty store under another name first: whatever ends this early leaves no file that looks like a lost store.
+fn make(path: &Path) -> Result<(), Failure> {
+    let unfinished = path.with_added_extension("new");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = Database::create(&unfinished)?;
+    initialise(&database)?;
+    drop(database);
+    File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, path)?;
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn initialise(database: &Database) -> Result<u64, Failure> {
@@ -214,7 +286,7 @@ fn read_history(database: &Database, prefix: &str, from: u64, to: u64) -> Result
     let transaction = database.begin_read()?;
     let compacted = transaction.open_table(META)?.get(COMPACTED)?.map_or(0, |guard| guard.value());
     if from <= compacted {
-        return Err(Box::new(StoreError::Compacted { oldest: compacted + 1 }));
+        return Err(Failure::Store(StoreError::Compacted { oldest: compacted + 1 }));
     }
     let history = transaction.open_table(HISTORY)?;
     let mut events = Vec::new();

@@ -138,6 +138,10 @@ async fn failures_are_problem_documents() {
         (Method::POST, deploy, &too_large, 413, ErrorCode::TooLarge, ""),
         (Method::GET, "/functions/Bad_Name", "", 400, ErrorCode::Invalid, "Bad_Name"),
         (Method::GET, "/functions?tenant=-", "", 400, ErrorCode::Invalid, "tenant name"),
+        (Method::GET, "/usage?sinec_ms=1", "", 400, ErrorCode::Invalid, "`sinec_ms`"),
+        (Method::GET, "/usage/records?functoin=a", "", 400, ErrorCode::Invalid, "`functoin`"),
+        (Method::GET, "/functions/absent/logs?folow", "", 400, ErrorCode::Invalid, "`folow`"),
+        (Method::DELETE, "/functions/absent?tennant=team", "", 400, ErrorCode::Invalid, "`tennant`"),
         (Method::GET, "/functions/absent", "", 404, ErrorCode::NotFound, "default/absent"),
         (Method::GET, "/functions/absent/logs", "", 404, ErrorCode::NotFound, "default/absent"),
         (Method::POST, "/functions/absent/rollback", "", 404, ErrorCode::NotFound, "default/absent"),
@@ -207,12 +211,23 @@ async fn logs_are_lines_and_can_be_followed() {
         let line: LogLine = serde_json::from_slice(frame.unwrap().unwrap().data_ref().unwrap()).unwrap();
         assert_eq!(line.text, expected);
     }
+
+    // Another function's end is nothing to it; its own ends the stream, after the last line.
+    api.deploy("other", "one").await;
+    api.send(Method::DELETE, "/functions/other", "").await;
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(50), body.frame()).await;
+    assert!(waited.is_err(), "still followed");
+    writer.write(neap_node::logs::LogStream::Stdout, b"last\n");
+    assert_eq!(api.send(Method::DELETE, "/functions/hello", "").await.status, StatusCode::NO_CONTENT);
+    let rest = tokio::time::timeout(crate::harness::PATIENCE, body.collect()).await.expect("an end in time");
+    let last: LogLine = serde_json::from_slice(&rest.unwrap().to_bytes()).unwrap();
+    assert_eq!(last.text, "last");
 }
 
 #[tokio::test]
 async fn usage_keys_and_verify_answer() {
     let api = Api::new().await;
-    assert!(api.get("/usage?since_ms=0").await.json::<Vec<FunctionUsage>>().is_empty());
+    assert!(api.get("/usage?since_ms=0&tenant=default").await.json::<Vec<FunctionUsage>>().is_empty());
     let records = api.get("/usage/records?function=hello").await;
     assert_eq!((records.media_type.as_str(), records.body.len()), ("application/x-ndjson", 0));
     assert_eq!(api.get("/keys").await.json::<Value>(), json!([]));

@@ -51,5 +51,68 @@ async fn one_file_has_one_owner() {
     let path = dir.path().join("state.redb");
     let _first = RedbStore::open(&path).await.unwrap();
     let error = RedbStore::open(&path).await.map(drop).expect_err("a second owner");
-    assert!(error.to_string().contains("state.redb"), "the file is named: {error}");
+    let text = error.to_string();
+    assert!(text.contains("state.redb") && text.contains("another process"), "{text}");
+}
+
+#[tokio::test]
+async fn an_emptied_file_is_not_a_new_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.redb");
+    std::fs::write(&path, "").unwrap();
+    let error = RedbStore::open(&path).await.map(drop).expect_err("an empty file").to_string();
+    assert!(error.contains("state.redb is empty") && error.contains("restore it from a backup"), "{error}");
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 0, "it was left as it was");
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_killed_does_not_stop_the_next() {
+    for left in [&b""[..], &[0; 100_000]] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("state.redb.new"), left).unwrap();
+        let store = RedbStore::open(&dir.path().join("state.redb")).await.unwrap();
+        store.commit(put("/a", "1")).await.unwrap();
+        let names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(names, ["state.redb"], "nothing is left over");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_told_as_such_and_never_read_wrongly() {
+    const PAGE: usize = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.redb");
+    let store = RedbStore::open(&path).await.unwrap();
+    for number in 0..20 {
+        store.commit(put(&format!("/{number:02}"), &"x".repeat(1000))).await.unwrap();
+    }
+    let whole = store.range("/").await.unwrap();
+    store.close().await;
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    let noise = |at: usize| (0..PAGE).map(move |byte| (byte * 7 + at * 13 + 1) as u8);
+    let mut damaged: Vec<(String, Vec<u8>)> = (0..good.len() / PAGE)
+        .filter(|page| good[page * PAGE..][..PAGE].iter().any(|byte| *byte != 0))
+        .map(|page| {
+            let mut bytes = good.clone();
+            bytes.splice(page * PAGE..(page + 1) * PAGE, noise(page));
+            (format!("noise over page {page}"), bytes)
+        })
+        .collect();
+    let cuts = [5, 100, PAGE, PAGE * 3, good.len() / 2, good.len() - 1];
+    damaged.extend(cuts.map(|bytes| (format!("cut to {bytes} bytes"), good[..bytes].to_vec())));
+    let mut refused = 0;
+    for (how, bytes) in &damaged {
+        std::fs::write(&path, bytes).unwrap();
+        match RedbStore::open(&path).await {
+            Ok(store) => assert_eq!(store.range("/").await.unwrap(), whole, "{how}"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("is damaged (") && text.contains("move it away"), "{how}: {text}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 8, "only {refused} of {} were noticed", damaged.len());
 }
