@@ -8,7 +8,7 @@ use crate::{
     durable::{self, DiskError},
     manifest::Manifest,
     release::ReleaseSet,
-    store::{Store, digest_of_hex},
+    store::{Store, digest_of_damaged, digest_of_hex},
 };
 use neap_sdk::{
     Digest,
@@ -25,7 +25,7 @@ use std::{
 /// What a garbage collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Blobs that nothing needed.
+    /// Blobs that nothing needed, and damaged ones that were moved aside.
     pub blobs: usize,
     /// Their bytes.
     pub bytes: u64,
@@ -61,9 +61,15 @@ pub(crate) fn collect(
             swept.links += 1;
         }
         for (path, bytes) in &plan.blobs {
-            fs::remove_file(path).map_err(durable::failed("remove", path))?;
-            swept.blobs += 1;
-            swept.bytes += bytes;
+            match fs::remove_file(path) {
+                Ok(()) => {
+                    swept.blobs += 1;
+                    swept.bytes += bytes;
+                }
+                // A reader found it damaged and moved it aside.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(durable::failed("remove", path)(error)),
+            }
         }
         Ok(swept)
     })
@@ -96,7 +102,8 @@ fn plan(
         let folder = store.blobs_dir().join(folder);
         for name in durable::names(&folder)? {
             let path = folder.join(&name);
-            if digest_of_hex(&name).is_some_and(|digest| !needed.contains(&digest)) && is_old(&path)? {
+            let unneeded = digest_of_hex(&name).is_some_and(|digest| !needed.contains(&digest));
+            if (unneeded || digest_of_damaged(&name).is_some()) && is_old(&path)? {
                 let bytes = fs::metadata(&path).map_or(0, |data| data.len());
                 plan.blobs.push((path, bytes));
             }

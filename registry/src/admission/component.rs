@@ -100,7 +100,10 @@ async fn part(
     }
     match discover::blob(store, repository, descriptor).await? {
         Some(bytes) => Ok(bytes),
-        None => unsupported(format!("its {what} {} is missing or has another size", descriptor.digest)),
+        None => unsupported(format!(
+            "its {what} {} is missing or has another size; push it again",
+            descriptor.digest
+        )),
     }
 }
 

@@ -1,7 +1,7 @@
 //! GET, HEAD and DELETE of blobs.
 //!
 //! A whole blob is hashed while it streams, and its last piece is held back until the digest is right: bytes that
-//! were changed on disk end in a broken connection, never in a complete answer.
+//! were changed on disk end in a broken connection, never in a complete answer, and are moved aside.
 
 use super::{
     CONTENT_DIGEST, Call,
@@ -9,7 +9,7 @@ use super::{
     range::{self, Wanted},
     value,
 };
-use crate::store::OpenBlob;
+use crate::store::{OpenBlob, Store};
 use axum::{
     body::{Body, Bytes},
     response::{IntoResponse, Response},
@@ -39,12 +39,17 @@ pub(super) async fn get(call: Call, repository: Repository, digest: Digest) -> R
     }
     let blob = call.store.run(move |store| store.open_blob(&repository, digest)).await?;
     let OpenBlob { file, size } = blob.ok_or_else(|| unknown(digest))?;
+    if size == 0 && digest != Digest::of(b"") {
+        // No piece could be held back of it.
+        call.store.run(move |store| store.move_aside(digest, &file)).await;
+        return Err(unknown(digest));
+    }
     let file = tokio::fs::File::from_std(file);
     let wanted = call.parts.headers.get(header::RANGE).and_then(|header| header.to_str().ok());
     match range::wanted(wanted, size) {
         Wanted::All => {
             headers.insert(header::CONTENT_LENGTH, value(size));
-            Ok((headers, Body::from_stream(checked(file, size, digest))).into_response())
+            Ok((headers, Body::from_stream(checked(call.store, file, size, digest))).into_response())
         }
         Wanted::Part(range) => {
             headers.insert(header::CONTENT_LENGTH, value(range.end - range.start));
@@ -63,6 +68,7 @@ pub(super) async fn get(call: Call, repository: Repository, digest: Digest) -> R
 
 /// What is left of a blob to send.
 struct Rest {
+    store: Store,
     file: tokio::fs::File,
     bytes: u64,
     hasher: Sha256,
@@ -79,15 +85,21 @@ impl Rest {
         self.bytes -= want;
         let got = || Digest::from_sha256(self.hasher.clone().finalize().into());
         if self.bytes == 0 && got() != self.digest {
-            tracing::error!(digest = %self.digest, "a blob was changed on disk; not served");
+            let (file, digest) = (self.file.try_clone().await?.into_std().await, self.digest);
+            self.store.run(move |store| store.move_aside(digest, &file)).await;
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the blob was changed on disk"));
         }
         Ok(buffer.into())
     }
 }
 
-fn checked(file: tokio::fs::File, bytes: u64, digest: Digest) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::unfold(Some(Rest { file, bytes, hasher: Sha256::new(), digest }), async |rest| {
+fn checked(
+    store: Store,
+    file: tokio::fs::File,
+    bytes: u64,
+    digest: Digest,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::unfold(Some(Rest { store, file, bytes, hasher: Sha256::new(), digest }), async |rest| {
         let mut rest = rest.filter(|rest| rest.bytes > 0)?;
         match rest.piece().await {
             Ok(piece) => Some((Ok(piece), Some(rest))),

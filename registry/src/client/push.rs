@@ -118,7 +118,7 @@ impl RegistryClient {
         let progress =
             TransferProgress { report: progress, digest: blob.digest, total_bytes: blob.size_bytes };
         progress.at(0);
-        if !self.has_blob(repository, blob.digest).await? {
+        if !self.has_blob(repository, blob).await? {
             match self.begin(repository, blob.digest, mount_from).await? {
                 Begun::Mounted => {}
                 Begun::Upload { location, chunk_min } => {
@@ -136,12 +136,17 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// Whether a repository has a blob.
-    pub async fn has_blob(&self, repository: &Repository, digest: Digest) -> Result<bool, ClientError> {
+    /// Whether a repository has a blob. One of another length is damaged there: sending it again repairs it.
+    async fn has_blob(&self, repository: &Repository, blob: &LocalBlob) -> Result<bool, ClientError> {
+        let digest = blob.digest;
         let url = self.host.url(&self.path(repository, &format!("blobs/{digest}")))?;
         let response = self.send(Call::new(Method::HEAD, url), &self.scope(repository, "pull,push")).await?;
         match response.status() {
-            StatusCode::OK => Ok(true),
+            StatusCode::OK => {
+                let length = response.headers().get(header::CONTENT_LENGTH);
+                let length = length.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+                Ok(length.is_none_or(|length| length == blob.size_bytes))
+            }
             StatusCode::NOT_FOUND => Ok(false),
             _ => Err(refusal(format!("asking for blob {digest}"), response).await),
         }

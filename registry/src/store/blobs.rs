@@ -1,10 +1,9 @@
 //! Blobs: put into their place, shown by repositories, opened, checked. Bytes arrive through [`super::uploads`].
 
-use super::{ReadError, Store, sink};
+use super::{ReadError, Store};
 use crate::durable::{self, DiskError};
 use bytes::Bytes;
 use neap_sdk::{Digest, artifact::Repository};
-use sha2::Digest as _;
 use std::{
     fs::{self, File},
     io::{self, Read as _},
@@ -31,7 +30,7 @@ impl Store {
         digest: Digest,
     ) -> Result<(), DiskError> {
         self.linking(|| {
-            durable::rename(from, &self.blob_path(&digest))?;
+            self.placing(|| durable::rename(from, &self.blob_path(&digest)))?;
             self.link(repository, digest)
         })
     }
@@ -117,28 +116,34 @@ impl Store {
         self.read_content(digest, max)
     }
 
-    /// The bytes of `digest`, checked, whoever shows them.
+    /// The bytes of `digest`, checked, whoever shows them. Damaged ones are moved aside.
     pub(crate) fn read_content(&self, digest: Digest, max: u64) -> Result<Option<Bytes>, ReadError> {
         let Some(OpenBlob { file, size }) = self.open_file(digest)? else { return Ok(None) };
-        if size > max {
-            return Err(ReadError::TooLarge { digest, size, max });
-        }
         let path = self.blob_path(&digest);
+        if size > max {
+            // Somebody may have made it longer.
+            return match self.check_file(digest, &file).map_err(durable::failed("read", &path))? {
+                true => Err(ReadError::Corrupt(digest)),
+                false => Err(ReadError::TooLarge { digest, size, max }),
+            };
+        }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-        file.take(max).read_to_end(&mut bytes).map_err(durable::failed("read", &path))?;
+        (&file).take(max).read_to_end(&mut bytes).map_err(durable::failed("read", &path))?;
         if Digest::of(&bytes) != digest {
+            self.move_aside(digest, &file);
             return Err(ReadError::Corrupt(digest));
         }
         Ok(Some(bytes.into()))
     }
 
     /// Reads the content of `digest` through and checks it; `false` where there is none, or of another length.
+    /// Damaged content is moved aside. A length alone proves no damage: it may be `size` that is wrong.
     pub(crate) fn verify_content(&self, digest: Digest, size: u64) -> Result<bool, ReadError> {
-        let Some(blob) = self.open_file(digest)?.filter(|blob| blob.size == size) else { return Ok(false) };
-        let hash = sink::hash(blob.file).map_err(durable::failed("read", &self.blob_path(&digest)))?;
-        match Digest::from_sha256(hash.finalize().into()) == digest {
-            true => Ok(true),
-            false => Err(ReadError::Corrupt(digest)),
+        let Some(blob) = self.open_file(digest)? else { return Ok(false) };
+        let damaged = self.check_file(digest, &blob.file);
+        match damaged.map_err(durable::failed("read", &self.blob_path(&digest)))? {
+            true => Err(ReadError::Corrupt(digest)),
+            false => Ok(blob.size == size),
         }
     }
 

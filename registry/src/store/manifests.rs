@@ -107,9 +107,9 @@ impl Store {
             TagOrDigest::Digest(_) => {}
             TagOrDigest::Tag(tag) => self.check_tag_count(repository, tag)?,
         }
-        self.linking(|| {
+        let put = self.linking(|| {
             self.check_blobs(repository, &manifest)?;
-            durable::write(&self.scratch(), &self.blob_path(&digest), bytes)?;
+            self.placing(|| durable::write(&self.scratch(), &self.blob_path(&digest), bytes))?;
             // In this order: whoever sees the manifest finds it among the referrers of its subject.
             self.add_referrer(repository, &manifest, digest, bytes.len() as u64)?;
             let link = Link { media_type: media_type.to_owned() };
@@ -120,7 +120,24 @@ impl Store {
                 durable::write(&self.scratch(), &path, digest.to_string().as_bytes())?;
             }
             Ok(PutManifest { digest, subject: manifest.subject().map(|subject| subject.digest) })
-        })
+        });
+        match put {
+            // Either the manifest is wrong or the file is. Reading it may take long, so nobody waits for it.
+            Err(PutManifestError::Size { digest, described, .. })
+                if self.is_damaged(digest, described)? =>
+            {
+                Err(PutManifestError::BlobUnknown(vec![digest]))
+            }
+            put => put,
+        }
+    }
+
+    /// Whether content is damaged, which is then moved aside.
+    fn is_damaged(&self, digest: Digest, size: u64) -> Result<bool, DiskError> {
+        match self.verify_content(digest, size) {
+            Err(ReadError::Disk(error)) => Err(error),
+            checked => Ok(checked.is_err()),
+        }
     }
 
     fn check_blobs(&self, repository: &Repository, manifest: &Manifest) -> Result<(), PutManifestError> {

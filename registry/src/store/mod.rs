@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/blobs/sha256/ab/<hex>                      content; manifests too
+//! DIR/blobs/sha256/ab/<hex>.damaged              what was found there with another digest; never read
 //! DIR/repositories/<name…>/_blobs/<hex>          this repository may show that blob (empty file)
 //! DIR/repositories/<name…>/_manifests/<hex>      the same for a manifest, with its media type
 //! DIR/repositories/<name…>/_tags/<tag>           a digest
@@ -16,10 +17,13 @@
 
 mod blobs;
 mod content;
+mod damage;
 mod manifests;
 mod referrers;
 mod sink;
 mod uploads;
+
+pub(crate) use damage::digest_of_damaged;
 
 pub use crate::durable::DiskError;
 pub use blobs::OpenBlob;
@@ -71,6 +75,9 @@ struct Inner {
     uploads: uploads::Sessions,
     /// Readers give content a new link; the writer is a garbage collection that removes what has none.
     links: RwLock<()>,
+    /// Readers put content into its place; the writer moves damaged content out of it. Taken after `links`, and
+    /// never while waiting for them.
+    places: RwLock<()>,
     /// Content that is in use without a link, with the number of its users.
     pins: Mutex<HashMap<Digest, usize>>,
 }
@@ -109,8 +116,8 @@ impl Store {
             durable::create_dir(&dir.join(name))?;
         }
         let uploads = uploads::Sessions::load(&dir.join("uploads"))?;
-        let store =
-            Self(Arc::new(Inner { dir, uploads, links: RwLock::new(()), pins: Mutex::new(HashMap::new()) }));
+        let (links, places) = (RwLock::new(()), RwLock::new(()));
+        let store = Self(Arc::new(Inner { dir, uploads, links, places, pins: Mutex::new(HashMap::new()) }));
         store.rebuild_referrers_where_missing()?;
         Ok(store)
     }

@@ -5,6 +5,7 @@ mod admit;
 mod chunks;
 mod client;
 mod crash;
+mod damaged;
 mod full;
 mod garbage;
 mod harness;
