@@ -102,6 +102,8 @@ fn logs_follow_what_comes() {
     server.get("talker", "/log");
     let line = lines.next().expect("a line").expect("text");
     assert!(line.contains("to std"), "{line}");
-    follower.kill().expect("kill");
-    follower.wait().expect("wait");
+    server.ok(&["delete", "talker"]);
+    crate::harness::wait_until("the end of the function ends its log", || {
+        follower.try_wait().expect("status").is_some_and(|status| status.success())
+    });
 }

@@ -106,6 +106,10 @@ fn a_tampered_blob_is_never_run() {
     std::fs::write(&blob, bytes).expect("write");
     let done = server.run(&["verify", "default/app"]);
     assert_ne!(done.code, 0, "{done:?}");
+    // The way out that the error names.
+    server.push(crate::harness::hello(), "app", &[]);
+    server.ok(&["verify", "app"]);
+    assert_eq!(server.get("app", "/").status, 200);
 }
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
