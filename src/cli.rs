@@ -318,8 +318,13 @@ mod tests {
             readme.lines().flat_map(|line| line.split(" && ")).filter(|line| line.starts_with("neap "));
         let mut count = 0;
         for command in commands {
-            let words =
-                command.split(" #").next().unwrap_or_default().trim_end_matches(" &").split_whitespace();
+            let words = command
+                .split(" #")
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .trim_end_matches('&')
+                .split_whitespace();
             if let Err(error) = Cli::try_parse_from(words) {
                 panic!("README: {command}\n{error}");
             }
