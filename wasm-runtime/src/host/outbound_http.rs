@@ -163,15 +163,20 @@ async fn send(
     let response = async {
         let mut response = std::pin::pin!(sender.send_request(request));
         let mut open = true;
+        let mut broken = None;
         // The connection moves only while it is polled, here until the head is there.
         std::future::poll_fn(|cx| {
             if open && let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 open = false;
-                if let Err(error) = ended {
-                    return Poll::Ready(Err(error));
-                }
+                broken = ended.err();
             }
-            response.as_mut().poll(cx).map_err(Error::from)
+            // A peer that answers and closes at once may break the connection after its whole answer is here.
+            match response.as_mut().poll(cx) {
+                Poll::Ready(answer) => {
+                    Poll::Ready(answer.map_err(|error| broken.take().unwrap_or(error.into())))
+                }
+                Poll::Pending => broken.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+            }
         })
         .await
         .map(|response| (response, open))
