@@ -6,7 +6,7 @@ use neap_sdk::{
     FunctionName,
     function::{HostPattern, RoutePattern},
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 /// A serverless platform in one binary: Wasm components and containers, verified before they run
 #[derive(Debug, Parser)]
@@ -294,11 +294,6 @@ fn since_ms(text: &str) -> Result<u64, String> {
         _ => return Err(error()),
     };
     Ok(crate::output::now_ms().saturating_sub(number.saturating_mul(unit_ms)))
-}
-
-/// The gateway's address as an option of `neap up`; the flag itself is global.
-pub fn listen_or_default(listen: Option<SocketAddr>) -> SocketAddr {
-    listen.unwrap_or(crate::config::LISTEN_DEFAULT)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `neap up`: starts the platform and stops it in order.
 
 use crate::{
-    cli::{self, UpArgs},
-    config::Server,
+    cli::UpArgs,
+    config::{LISTEN_DEFAULT, Server},
     exit::{Failure, Outcome},
     output,
     platform::{Platform, PlatformSettings},
@@ -16,7 +16,7 @@ pub fn run(args: &UpArgs, server: &Server) -> Outcome {
     telemetry::install(args.log_format, args.access_log);
     let settings = PlatformSettings {
         data_dir: server.data_dir()?,
-        listen: cli::listen_or_default(server.listen),
+        listen: server.listen.unwrap_or(LISTEN_DEFAULT),
         cores: args.cores.map_or_else(all_cores, usize::from),
         max_body_bytes: args.max_body_bytes,
         access_log: args.access_log,

@@ -85,15 +85,11 @@ impl<'r> DemoServer<'r> {
 
     /// Shows and runs a command; it must succeed.
     pub fn neap(&self, args: &[&str]) -> Outcome<()> {
-        self.run(args, exit::OK)
+        self.neap_ends_with(args, exit::OK)
     }
 
-    /// Shows and runs a command; it must end with `code`.
-    pub fn neap_refused(&self, args: &[&str], code: u8) -> Outcome<()> {
-        self.run(args, code)
-    }
-
-    fn run(&self, args: &[&str], expected: u8) -> Outcome<()> {
+    /// Shows and runs a command; it must end with `expected`.
+    pub fn neap_ends_with(&self, args: &[&str], expected: u8) -> Outcome<()> {
         output::say(format!("   $ neap {}", args.join(" ")));
         let done = command(&self.folder)?
             .args(args)
